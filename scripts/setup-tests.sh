@@ -202,12 +202,17 @@ tools_are_complete() {
   for line in "${tools[@]}"; do tool_works "$line" || return; done
 }
 
-tool_reason="pip failed, see above"
+# What was left out by the last attempt is not tried at every call: without a network each costs minutes.
+recently_tried() {
+  [ "$(cat "$tool_folder/stamp" 2>/dev/null)" = "$stamp" ] && [ -n "$(find "$tool_folder/stamp" -mmin -1440)" ]
+}
+
+tool_reason="pip failed; remove target/test-tools to try again"
 if [ "${TAGRELAY_SETUP:-}" = no ]; then
   tool_reason="TAGRELAY_SETUP=no"
 elif ! is_there venv; then
   tool_reason="there is no python3 with venv"
-elif ! tools_are_complete; then
+elif ! tools_are_complete && ! recently_tried; then
   install_tools || true
   { printf '%s\n' "$stamp" >"$tool_folder/stamp"; } 2>/dev/null || true
 fi

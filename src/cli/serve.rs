@@ -64,6 +64,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
             () = signals.wait() => break,
             reason = server.failed() => {
                 tracing::error!(reason, "stopping; a new process can continue from the store");
+                server.stop().await;
                 anyhow::bail!("{reason}; a new process can continue from the store");
             }
             () = reloader.changed() => drop(reloader.reload(&mut server, "a file has changed").await),

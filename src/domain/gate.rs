@@ -207,7 +207,8 @@ impl Statement {
             );
             // A rollout that failed keeps the pods of the old version.
             let kind = match self.condition {
-                Condition::Failed(_) => ObstacleKind::Failed,
+                Condition::Failed(_) if also == "also runs" => ObstacleKind::Failed,
+                // Without the wanted version, the old one failed, and that one may be its fix.
                 _ => ObstacleKind::OtherVersion,
             };
             return Some((Obstacle { kind, text }, None));
@@ -336,6 +337,8 @@ mod tests {
 
     #[test]
     fn one_line_for_each_application_with_the_nearest_cause_first() {
+        let broken = statement("a", &["1"], Condition::Failed("is Degraded".to_owned()), None);
+        assert_eq!(closed(&[broken], 60, false).kind(), ObstacleKind::OtherVersion, "2 may be the fix");
         let closed = closed(
             &[
                 fine("a", &["2"], 999),

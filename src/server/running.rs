@@ -193,6 +193,9 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
     let images = settings.images.clone();
     let retention = retention(&settings);
     let sources = Arc::new(Sources::new(settings.sources.clone()));
+    // Before the intake starts: a failed start must not count as a start of its work.
+    let tls = settings.server.tls.clone().map(|tls| http::Tls::load(tls.certificate, tls.key)).transpose();
+    let tls = tls.context("[server] tls cannot be used")?;
     let (relay, running) = Relay::start(relay::Parts {
         store,
         registries,
@@ -209,8 +212,6 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
     let routes = Routes::new(http_parts(&settings, relay.clone(), receivers, reloads.clone(), stopped.clone()))
         .context("no HTTPS client can be made; install the system's CA certificates (Debian: ca-certificates)")?;
 
-    let tls = settings.server.tls.clone().map(|tls| http::Tls::load(tls.certificate, tls.key)).transpose();
-    let tls = tls.context("[server] tls cannot be used")?;
     let mut listeners = JoinSet::new();
     let address = main.local_addr()?;
     let operations_address = operations.as_ref().map(TcpListener::local_addr).transpose()?;

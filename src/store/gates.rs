@@ -8,7 +8,7 @@ use super::database::Value;
 use super::rows::{WaitRow, update_columns};
 use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
-use super::{Store, StoreError, block_rows, explain, wait_rows};
+use super::{Store, StoreError, block_rows, explain, pushes, wait_rows};
 use crate::domain::{Cause, Party, Update, UpdateGate, UpdateInput, UpdateState, Wait, may_go};
 use tagrelay_image::Repository;
 
@@ -102,13 +102,18 @@ impl Write for RecordGates {
         let blocks = block_rows::current(tx).await?;
         let (mut gates, mut steps) = (Vec::<Vec<Value>>::new(), Vec::new());
         let mut waits: Vec<WaitRow> = Vec::new();
-        let mut closes_pending = false;
+        let mut moves_fence = false;
         for GateLook { update_id, result } in &self.0 {
             let Some(update) = updates.get(update_id.as_str()) else { continue };
             let (gate, of_gate) = match result {
                 GateResult::Open => (UpdateGate::Open, None),
                 GateResult::Closed(wait) => (UpdateGate::Closed, Some(wait.clone())),
                 GateResult::End { input, reason } => {
+                    // An update that is being pushed may be on the branch already.
+                    if pushes::carries_any(tx, &[update_id.as_str()]).await? {
+                        continue;
+                    }
+                    moves_fence |= update.state == UpdateState::Pending;
                     let step = Step::new(update_id, *input).because(reason.clone());
                     steps.push(Step { party: Some(Party::Rules), ..step });
                     continue;
@@ -128,7 +133,7 @@ impl Write for RecordGates {
                     }
                 }
                 UpdateState::Pending if of_gate.is_some() => {
-                    closes_pending = true;
+                    moves_fence = true;
                     let all = may_go(update, &blocks, tx.now).into_iter().chain(of_gate).collect();
                     steps.push(Step { waits: all, ..Step::new(update_id, UpdateInput::Wait) });
                 }
@@ -136,7 +141,7 @@ impl Write for RecordGates {
                 _ => {}
             }
         }
-        if closes_pending {
+        if moves_fence {
             // A push that was decided, but is not recorded yet, is decided again.
             block_rows::move_fence(tx).await?;
         }

@@ -38,6 +38,10 @@ impl Worker<'_> {
         }
         let all: Vec<ApplicationName> = row.applications.iter().map(name).collect();
         let (relay, following) = (self.relay, self.following);
+        if relay.branch_of(&row.environment).is_none_or(|branch| branch.snapshot().is_none()) {
+            go_on(row, &all, &format!("the branch of {} has not been read yet", row.environment));
+            return Ok(());
+        }
         let sight = match self.sight(&row.environment).await {
             Ok(sight) => sight,
             Err(error) => {

@@ -13,7 +13,9 @@ use crate::argocd::{
     Application, ApplicationName, ApplicationSet, ArgoCdError, Health, LivePods, Member, Reach, Refresh, Selection,
     SyncStatus, WatchedBranch, members,
 };
-use crate::domain::{Condition, GateSubject, Passage, RunObservation, Statement, VersionRun, gate, is_same};
+use crate::domain::{
+    ClosedGate, Condition, GateSubject, ObstacleKind, Passage, RunObservation, Statement, VersionRun, gate, is_same,
+};
 use crate::policy::GatePolicy;
 use crate::relay::branch::sites;
 use crate::relay::{Branch, Relay};
@@ -128,6 +130,7 @@ impl Relay {
         let mine = self.members(following, environment, sight);
         let pods = self.pods(following, &mine, promoted).await;
         let runs = self.0.store.version_runs(environment).await?;
+        let unseen = unseen(following, environment, sight);
         let passages = promoted.iter().map(|(repository, version)| {
             let place = (environment, repository, version);
             let statements = self.statements(following, &mine, place, &pods, &runs);
@@ -141,7 +144,12 @@ impl Relay {
                 advice: &self.advice(following, place, sight, &mine),
                 now,
             };
-            gate(&subject, &statements)
+            match gate(&subject, &statements) {
+                Passage::Untracked(_) | Passage::Open { .. } if let Some(unseen) = &unseen => {
+                    Passage::Closed(ClosedGate::because(ObstacleKind::Unknown, unseen.clone()))
+                }
+                passage => passage,
+            }
         });
         Ok(passages.collect())
     }
@@ -280,7 +288,8 @@ impl Relay {
         is_whole: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let Some(branch) = self.branch_of(environment) else { return Ok(()) };
+        let branch = self.branch_of(environment).filter(|branch| branch.snapshot().is_some());
+        let Some(branch) = branch else { return Ok(()) };
         let known = Managed::of(self, branch, environment);
         let mut before: HashMap<(String, Repository, String), VersionRun> = HashMap::new();
         for run in self.0.store.version_runs(environment).await? {
@@ -297,6 +306,11 @@ impl Relay {
                 now,
             };
             let application = app.name.to_string();
+            if app.images.is_none() {
+                // Its images could not be read: what is recorded stays.
+                before.retain(|(of, _, _), _| *of != application);
+                continue;
+            }
             seen.insert(application.clone());
             for (repository, version) in known.run_by(app) {
                 let run = before.remove(&(application.clone(), repository.clone(), version.to_string()));
@@ -324,6 +338,16 @@ impl Relay {
         let gone = before.into_values().filter(|run| is_whole || seen.contains(&run.application)).collect();
         self.0.store.record_version_runs(written, gone).await
     }
+}
+
+/// Returns why the list of applications does not show whether an environment runs a version: an application that cannot be read may run
+/// it, and an Argo CD that has just started shows none.
+fn unseen(following: &Following, environment: &str, sight: &Sight) -> Option<String> {
+    if sight.all.is_empty() {
+        return Some(format!("Argo CD shows no application at all, so what {environment} runs is unknown"));
+    }
+    let unreadable = following.unreadable(&sight.all, environment).next()?;
+    Some(format!("{} cannot be read, and may run the version in {environment}", unreadable.name))
 }
 
 /// The managed repositories of an environment, and the digests by which renamed images are recognised.

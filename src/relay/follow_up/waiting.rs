@@ -22,6 +22,9 @@ use tagrelay_image::{Repository, Version};
 /// How often the gates of waiting updates are looked at. They are also looked at when a rollout ends, and at the end of a soak time.
 const LOOK: Duration = Duration::from_secs(15);
 
+/// How many open updates of a place are compared.
+const MAX_OPEN: u32 = 100;
+
 /// What the task remembers of its last look.
 #[derive(Default)]
 pub(super) struct LastLook {
@@ -99,7 +102,15 @@ impl Relay {
             let source = request.and_then(|request| request.source.as_deref());
             let known = source.and_then(|source| self.environment(source));
             let policy = self.environment(&update.environment).and_then(|target| target.gate_of(known));
+            let follows = |target: &Environment| {
+                target.mode == UpdateMode::Follow
+                    && source.is_some_and(|name| target.promote_from.iter().any(|from| from == name))
+            };
             let result = match (request, source, known, policy) {
+                _ if update.cause == Cause::Follow && !self.environment(&update.environment).is_some_and(follows) => {
+                    let source = source.unwrap_or("the environment");
+                    refuse(format!("{} no longer follows {source}", update.environment))
+                }
                 (_, Some(source), None, _) => refuse(format!("the settings no longer have the environment `{source}`")),
                 // The settings no longer have a gate.
                 (_, _, _, None) | (None, ..) | (_, None, ..) => GateResult::Open,
@@ -212,7 +223,13 @@ impl Relay {
             }
             let last = self.0.store.last_followed(&target.name, &repository).await?;
             // It is on its way, or it had its turn: what a person decided since stays.
-            if last.is_some_and(|last| is_same(&last.version, version)) {
+            let had_its_turn = |last: Update| is_same(&last.version, version) && last.state != UpdateState::Superseded;
+            if last.is_some_and(had_its_turn) {
+                continue;
+            }
+            // Of another source that is followed, too.
+            let open = self.0.store.open_updates_at(&target.name, &repository, MAX_OPEN).await?;
+            if open.iter().any(|open| open.cause == Cause::Follow && is_same(&open.version, version)) {
                 continue;
             }
             self.make_followed(target, source, repository, version, running).await?;

@@ -59,6 +59,8 @@ struct Done {
     id: String,
     registry: String,
     due_again: Option<Timestamp>,
+    /// Whether its result was stored. If not, it is tried again as the same start.
+    stored: bool,
 }
 
 impl InFlight {
@@ -82,6 +84,7 @@ impl InFlight {
 
     fn finished(&mut self, done: &Done) {
         self.ids.remove(&done.id);
+        self.suspects.ended(&done.id, done.stored);
         if let Some(count) = self.per_registry.get_mut(&done.registry) {
             *count = count.saturating_sub(1);
         }
@@ -128,14 +131,19 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
             break;
         }
     }
+    // First: the wait below may be cut off by `stop_timeout`.
+    forget_starts(&relay).await;
     // Cancelled requests are repeated by the next generation or process: nothing is lost.
     let ended = async { while in_flight.tasks.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_ANSWERS, ended).await;
     in_flight.tasks.shutdown().await;
+    relay.0.in_hand.send_replace(0);
+}
+
+async fn forget_starts(relay: &Relay) {
     if let Err(error) = relay.0.store.forget_starts().await {
         tracing::warn!(%error, "starts of the intake stay counted");
     }
-    relay.0.in_hand.send_replace(0);
 }
 
 /// Waits until there is work to read: at `next`, or when new work arrived. `seen`: the time from which `next` was
@@ -244,10 +252,14 @@ impl Relay {
                 self.give_up(&work, reason, true).await.map(|()| None)
             }
         };
-        let due_again = result.unwrap_or_else(|error| {
-            tracing::error!(%error, id, "facts cannot be stored; retrying");
-            Some(self.now() + STORE_PAUSE)
-        });
-        Done { id, registry, due_again }
+        let (due_again, stored) = match result {
+            Ok(due_again) => (due_again, true),
+            Err(error) => {
+                tracing::error!(%error, id, "facts cannot be stored; retrying");
+                tokio::time::sleep(STORE_PAUSE).await;
+                (Some(self.now()), false)
+            }
+        };
+        Done { id, registry, due_again, stored }
     }
 }

@@ -4,6 +4,7 @@
 //! end is a suspect. Suspects run last and alone, so that a kill from outside hits only one of them. What has ended the process three
 //! times alone is refused; otherwise it would do so for ever, and nothing else would get done.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,13 +24,15 @@ pub(super) struct Suspects {
     /// Whether there may be suspects.
     remain: bool,
     runs_alone: bool,
+    /// Counted starts without an end. Another try in this process is the same start.
+    counted: HashSet<String>,
     /// Until when suspects wait for the others.
     patient_until: Timestamp,
 }
 
 impl Suspects {
     pub(super) fn begin(now: Timestamp) -> Self {
-        Self { begun: now, remain: true, runs_alone: false, patient_until: now + PATIENCE }
+        Self { begun: now, remain: true, runs_alone: false, counted: HashSet::new(), patient_until: now + PATIENCE }
     }
 
     pub(super) fn remain(&self) -> bool {
@@ -48,13 +51,25 @@ impl Suspects {
     }
 
     /// Counts the starts of new work, before it starts.
-    pub(super) async fn count(&self, relay: &Relay, new: &[IntakeWork]) -> Result<(), StoreError> {
-        let is_counted = |work: &IntakeWork| match work {
+    pub(super) async fn count(&mut self, relay: &Relay, new: &[IntakeWork]) -> Result<(), StoreError> {
+        let is_new = |work: &IntakeWork| match work {
             IntakeWork::Event(event) => event.received_at >= self.begun && event.failures == 0,
             IntakeWork::Update(_) | IntakeWork::MissingFact(_) => false,
         };
+        let is_counted = |work: &IntakeWork| is_new(work) || self.counted.contains(work.id());
         let uncounted: Vec<IntakeWork> = new.iter().filter(|work| !is_counted(work)).cloned().collect();
-        relay.0.store.count_starts(&uncounted).await
+        relay.0.store.count_starts(&uncounted).await?;
+        self.counted.extend(uncounted.iter().map(|work| work.id().to_owned()));
+        Ok(())
+    }
+
+    /// Notes that work has ended. If its result could not be stored, it runs again as the same start, and it may be a suspect.
+    pub(super) fn ended(&mut self, id: &str, stored: bool) {
+        if stored {
+            self.counted.remove(id);
+        } else {
+            self.remain = true;
+        }
     }
 
     /// Returns the next suspect to run, after its start was counted. Refuses those that have ended the process too often.
@@ -65,9 +80,11 @@ impl Suspects {
                 break;
             };
             let work = suspect.work;
-            if suspect.alone < MAX_ALONE {
+            if suspect.alone < MAX_ALONE || self.counted.contains(work.id()) {
                 tracing::warn!(id = work.id(), "the process ended twice while this was processed; it runs alone now");
-                relay.0.store.count_start_alone(&work).await?;
+                if self.counted.insert(work.id().to_owned()) {
+                    relay.0.store.count_start_alone(&work).await?;
+                }
                 (self.runs_alone, self.patient_until) = (true, now + PATIENCE);
                 return Ok(Some(work));
             }
