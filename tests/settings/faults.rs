@@ -263,6 +263,11 @@ fn values_of_the_wrong_type_are_not_repeated() {
              t.toml:19:10: `listen`: `localhost:8080` is not an address with a port; write \"127.0.0.1:8080\", or \
              \"0.0.0.0:8080\" for every interface",
         ),
+        (
+            with("[registry]\nhost = \"docker.io\"\n[[registry]]\nhost = \"ghcr.io\""),
+            "t.toml:19:3: [registry] on line 17 is a single table, and [[registry]] is a list of tables; write [[registry]] on \
+             line 17, too",
+        ),
         (with("[registry]\nhost = \"docker.io\""), "t.toml:17:1: `registry` is a list of sections; write [[registry]]"),
         (with("[[server]]"), "t.toml:17:1: `server` in the settings must be a table, as in [server], not a list"),
         (
