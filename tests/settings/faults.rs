@@ -193,7 +193,7 @@ fn planned_settings_are_refused() {
     check(&[
         (
             changed("\"automatic\"", "\"pull-request\""),
-            "t.toml:8:10: update = \"pull-request\" is not supported yet; use `automatic` or `manual` with this version",
+            "t.toml:8:10: update = \"pull-request\" is not supported yet; use `automatic`, `manual` or `follow` with this version",
         ),
         (
             with("verify = { signature = {} }"),
