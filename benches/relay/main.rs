@@ -1,6 +1,6 @@
 //! Measures the built program between a registry and a Git server, from the webhook to the branch.
 //!
-//! `cargo bench --bench relay`, or only a part of it: `cargo bench --bench relay -- latency burst accept memory idle catch-up`.
+//! `cargo bench --bench relay`, or only a part of it: `cargo bench --bench relay -- latency burst accept memory idle catch-up login`.
 //! docs/benchmarks.md explains the figures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
@@ -8,6 +8,7 @@ mod accept;
 mod burst;
 mod catch_up;
 mod latency;
+mod login;
 mod size;
 mod world;
 
@@ -36,7 +37,7 @@ fn main() {
     }
     // Cargo adds options such as `--bench`.
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let parts = ["latency", "burst", "accept", "memory", "idle", "catch-up"];
+    let parts = ["latency", "burst", "accept", "memory", "idle", "catch-up", "login"];
     if let Some(unknown) = wanted.iter().find(|name| !parts.contains(&name.as_str())) {
         panic!("there is no part {unknown:?}; there are {}", parts.join(", "));
     }
@@ -48,6 +49,7 @@ fn main() {
                 "accept" => accept::run().await,
                 "memory" => size::memory().await,
                 "catch-up" => catch_up::run().await,
+                "login" => login::run().await,
                 _ => size::idle().await,
             }
         }

@@ -56,12 +56,14 @@ impl Slots {
     pub(super) fn enter(self: &Arc<Self>, class: Class, receivers: &BTreeSet<String>) -> Option<Slot> {
         let mut used = self.used();
         let share = MAX_SHARE.min(self.all / (OTHERS + receivers.len() + 1));
+        let running: usize = used.values().sum();
+        let all_shares = share * (OTHERS + receivers.len());
         let classes = [Class::Operations, Class::Api, Class::Stream].into_iter();
         let classes = classes.chain(receivers.iter().cloned().map(Class::Receiver));
         let unused = |other: Class| share.saturating_sub(used.get(&other).copied().unwrap_or_default());
-        let kept_free: usize = classes.filter(|other| *other != class).map(unused).sum();
-        let running: usize = used.values().sum();
-        if running + kept_free >= self.all {
+        let kept_free = || classes.filter(|other| *other != class).map(unused).sum::<usize>();
+        // Most of the time there is room for all shares.
+        if running + all_shares >= self.all && running + kept_free() >= self.all {
             return None;
         }
         *used.entry(class.clone()).or_default() += 1;

@@ -218,6 +218,10 @@ fn network_policy_admits_only_webhooks_and_scrapes() {
             .map(|port| port.as_u64().expect("an egress rule without a port lets everything out"))
             .collect();
         assert_eq!(out, BTreeSet::from([22, 53, 443, 4317, 4318, 8080]));
+        let peers = policy["egress"].as_sequence().unwrap().iter().flat_map(|rule| rule["to"].as_sequence().unwrap());
+        let everywhere = peers.filter(|peer| peer["ipBlock"]["cidr"] == "0.0.0.0/0");
+        let except: Vec<Vec<&str>> = everywhere.map(|peer| strings(&peer["ipBlock"]["except"])).collect();
+        assert_eq!(except, [["169.254.0.0/16"]], "the metadata service is left out");
     }
 }
 

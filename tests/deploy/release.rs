@@ -333,7 +333,7 @@ fn program_check_finds_each_fault() {
         let answer = run(script("check-program.py").args(["--arch", arch, "--forbid", forbidden]).arg(program));
         (answer.code, answer.stderr)
     };
-    // The program of the tests is none for a release.
+    // The program of the tests has all these faults.
     let program = Path::new(env!("CARGO_BIN_EXE_tagrelay"));
     let other = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
     let (code, said) = check(program, other, env!("CARGO_MANIFEST_DIR"));
@@ -394,6 +394,14 @@ fn workflow_uses_scripts_that_exist() {
         used.insert(found.as_str().to_owned());
     }
     assert!(used.len() >= 3, "{used:?}");
+    // The commands with which a release is tried.
+    let commands = regex::Regex::new(r#""\$PROGRAM" ([a-z]+(?: --[a-z]+)?)"#).unwrap();
+    let tried: Vec<&str> = commands.captures_iter(&all).map(|found| found.get(1).unwrap().as_str()).collect();
+    assert_eq!(tried, ["sites", "demo --once"]);
+    for command in tried {
+        let help = format!("{command} --help");
+        run(&mut tagrelay_test_support::command::program(env!("CARGO_BIN_EXE_tagrelay"), &help)).expect_code(0);
+    }
     let rust = text(&document(WORKFLOW)["env"]["RUST"]).to_owned();
     let cargo: toml::Table = read("Cargo.toml").parse().unwrap();
     let wanted = cargo["workspace"]["package"]["rust-version"].as_str().unwrap();
