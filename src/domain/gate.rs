@@ -265,6 +265,9 @@ fn spoken(duration: Duration) -> String {
 }
 
 #[cfg(test)]
+mod histories;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use tagrelay_image::ImageReference;

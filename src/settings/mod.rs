@@ -257,7 +257,15 @@ fn report_syntax(report: &Report<'_>, errors: Vec<toml::de::Error>) {
     // One mistake often causes several errors on its line.
     errors.dedup_by_key(|(offset, _)| report.line(*offset));
     for (offset, message) in errors {
-        report.fault(offset, format!("this is not TOML: {message}"));
+        match report.table_before_list(offset) {
+            Some((name, line)) if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') => report
+                .fault_with_hint(
+                    offset,
+                    format!("[{name}] on line {line} is a single table, and [[{name}]] is a list of tables"),
+                    format!("write [[{name}]] on line {line}, too"),
+                ),
+            _ => report.fault(offset, format!("this is not TOML: {message}")),
+        }
     }
 }
 

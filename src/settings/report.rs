@@ -39,6 +39,16 @@ impl<'a> Report<'a> {
         self.position(offset).line
     }
 
+    /// Returns the name and the line of a header `[name]` before the header `[[name]]` at an offset; `None`: there is none.
+    pub(super) fn table_before_list(&self, offset: usize) -> Option<(&'a str, usize)> {
+        let index = self.line(offset) as usize - 1;
+        let name = self.text.lines().nth(index)?.trim_start().strip_prefix("[[")?.split(']').next()?;
+        let is_table =
+            |line: &str| line.trim_start().strip_prefix('[').and_then(|rest| rest.split(']').next()) == Some(name);
+        let table = self.text.lines().take(index).position(is_table)?;
+        Some((name, table + 1))
+    }
+
     /// Reports a fault at an offset.
     pub(super) fn fault(&self, offset: usize, message: impl Into<String>) {
         self.push(Some(offset), message.into(), None);

@@ -374,3 +374,22 @@ fn colours_are_only_for_terminals() {
     assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
     assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
 }
+
+#[test]
+fn check_names_registries_that_are_not_asked() {
+    let workplace = workplace().with_repository();
+    let skipped = |settings: &str, host: &str| {
+        workplace.write_settings(settings);
+        let answer = run(&mut workplace.tagrelay("check")).stdout;
+        let line = answer
+            .lines()
+            .find(|line| line.contains(&format!("registry {host} ")))
+            .unwrap_or_else(|| panic!("{answer}"));
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let reason = "not checked: its [[image]] rules have `verify = { exists = false }`";
+    assert_eq!(skipped(COMMANDS, "docker.io"), format!("skipped registry docker.io {reason}"));
+    let unused = format!("{COMMANDS}\n[[registry]]\nhost = \"ghcr.io\"\n");
+    let reason = "not checked: no manifest that was read names a tag of a managed image there";
+    assert_eq!(skipped(&unused, "ghcr.io"), format!("skipped registry ghcr.io {reason}"));
+}

@@ -162,6 +162,10 @@ fn values_reach_their_objects() {
     assert_eq!(list(&to("10.0.0.0/16").unwrap()["ports"]).len(), 2, "registries");
     assert_eq!(to("169.254.170.23/32").unwrap()["ports"][0]["port"], 80, "EKS Pod Identity");
     assert!(to("10.1.0.0/16").is_some(), "extra");
+    let google = serde_json::to_string(of_kind(&charts["openshift"], "NetworkPolicy")[0]).unwrap();
+    assert!(google.contains("169.254.169.252/32") && google.contains("988"), "GKE's metadata server: {google}");
+    let none = serde_json::to_string(of_kind(&charts["default"], "NetworkPolicy")[0]).unwrap();
+    assert!(!none.contains("169.254.169.254/32"), "without a cloud login, the metadata service is closed: {none}");
 
     // Without networks of their own, registries may be anywhere but at the metadata service.
     let rules = list(&of_kind(&charts["gateway"], "NetworkPolicy")[0]["spec"]["egress"]);
@@ -273,6 +277,11 @@ fn job_before_an_upgrade_checks_the_new_settings() {
     assert_eq!(annotations(new), "pre-upgrade");
     assert_eq!(new["data"]["tagrelay.toml"], read(SETTINGS));
     assert!(list(&template["volumes"]).iter().all(|volume| volume["persistentVolumeClaim"].is_null()));
+
+    // An existing ConfigMap has the new settings already.
+    let [other] = of_kind(&charts["numbers"], "Job")[..] else { panic!("one Job") };
+    let volumes = list(&pod(other).unwrap()["spec"]["volumes"]);
+    assert_eq!(volumes.iter().find(|volume| volume["name"] == "config").unwrap()["configMap"]["name"], "1234");
 
     // The command of the Job, with the program.
     let arguments: Vec<&str> =

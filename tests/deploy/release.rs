@@ -333,7 +333,7 @@ fn program_check_finds_each_fault() {
         let answer = run(script("check-program.py").args(["--arch", arch, "--forbid", forbidden]).arg(program));
         (answer.code, answer.stderr)
     };
-    // The program of the tests is none for a release.
+    // The program of the tests has all these faults.
     let program = Path::new(env!("CARGO_BIN_EXE_tagrelay"));
     let other = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
     let (code, said) = check(program, other, env!("CARGO_MANIFEST_DIR"));

@@ -446,6 +446,12 @@ async fn check_command_asks_argo_cd() {
     for service in ["user-service", "order-service"] {
         fleet.push_image(service, &sha('0')).await;
     }
+    argocd.change("order-service-staging", |app| {
+        app.children = vec!["unseen".to_owned()];
+        app.images = Some(vec![format!("{}:{}", fleet.repository("order-service"), sha('0'))]);
+    });
+    argocd.add("tagged", REPOSITORY, "environments/staging/user-service");
+    argocd.change("tagged", |app| app.spec["source"]["targetRevision"] = json!("v1.0.0"));
     let settings = fleet.settings_file();
     let check =
         |more: &[&str]| command(&fleet, "", &[&["check", "--config", settings.to_str().unwrap()], more].concat());
@@ -455,6 +461,9 @@ async fn check_command_asks_argo_cd() {
         "answers; its version is v2.13.1",
         "argocd/order-service-staging, argocd/user-service-staging",
         "Argo CD has no application `nobody`",
+        "argocd/order-service-staging runs order-service; argocd/user-service-staging runs user-service",
+        "the token may not see argocd/unseen, which argocd/order-service-staging names",
+        "argocd/tagged does not belong to it: it reads `v1.0.0` instead of the branch",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }

@@ -193,7 +193,7 @@ fn planned_settings_are_refused() {
     check(&[
         (
             changed("\"automatic\"", "\"pull-request\""),
-            "t.toml:8:10: update = \"pull-request\" is not supported yet; use `automatic` or `manual` with this version",
+            "t.toml:8:10: update = \"pull-request\" is not supported yet; use `automatic`, `manual` or `follow` with this version",
         ),
         (
             with("verify = { signature = {} }"),
@@ -262,6 +262,11 @@ fn values_of_the_wrong_type_are_not_repeated() {
             "t.toml:18:18: `max_body_bytes` in [server] must be 1024 to 67108864\n\
              t.toml:19:10: `listen`: `localhost:8080` is not an address with a port; write \"127.0.0.1:8080\", or \
              \"0.0.0.0:8080\" for every interface",
+        ),
+        (
+            with("[registry]\nhost = \"docker.io\"\n[[registry]]\nhost = \"ghcr.io\""),
+            "t.toml:19:3: [registry] on line 17 is a single table, and [[registry]] is a list of tables; write [[registry]] on \
+             line 17, too",
         ),
         (with("[registry]\nhost = \"docker.io\""), "t.toml:17:1: `registry` is a list of sections; write [[registry]]"),
         (with("[[server]]"), "t.toml:17:1: `server` in the settings must be a table, as in [server], not a list"),

@@ -6,14 +6,18 @@ use futures_util::future::join_all;
 
 use super::remotes::Read;
 use super::report::Report;
-use crate::policy::{Verification, rule_for};
+use crate::policy::{ImageRule, Verification, rule_for};
 use crate::registry::{Confirmation, Registries, UnverifiedImage};
 use crate::settings::Settings;
 use tagrelay_image::Tag;
 
 /// Verifies one image of each registry that an environment runs.
 pub(super) async fn check(settings: &Settings, registries: &Registries, read: &Read, report: &mut Report) {
-    let asking = samples(settings, read).into_iter().map(|(registry, (image, environment))| async move {
+    let samples = samples(settings, read);
+    for host in settings.registry_hosts().into_iter().filter(|host| !samples.contains_key(host)) {
+        report.skipped(&format!("registry {host}"), skipped_because(settings, host));
+    }
+    let asking = samples.into_iter().map(|(registry, (image, environment))| async move {
         let confirmation = registries.confirm(&image).await;
         (registry, image, environment, confirmation)
     });
@@ -28,6 +32,17 @@ pub(super) async fn check(settings: &Settings, registries: &Registries, read: &R
             Confirmation::NotAllowed { reason } => report.fault(&subject, format!("{name}: {reason}")),
             Confirmation::NotNow { reason, .. } => report.fault(&subject, format!("{name}: {reason}")),
         }
+    }
+}
+
+/// Returns why no image of a registry is verified.
+fn skipped_because(settings: &Settings, host: &str) -> &'static str {
+    let of_host = |rule: &&ImageRule| rule.pattern.as_str().split('/').next() == Some(host);
+    let mut rules = settings.images.iter().filter(of_host).peekable();
+    if rules.peek().is_some() && rules.all(|rule| rule.verify != Verification::Exists) {
+        "its [[image]] rules have `verify = { exists = false }`"
+    } else {
+        "no manifest that was read names a tag of a managed image there"
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::super::output::{BAD, Cell, GOOD, Table, WARN};
+use super::super::output::{BAD, Cell, DIM, GOOD, Table, WARN};
 use crate::settings::Fault;
 
 /// The findings, in the order of the checks.
@@ -37,6 +37,8 @@ struct Finding {
 #[serde(rename_all = "kebab-case")]
 enum Level {
     Ok,
+    /// Not checked, which is no fault.
+    Skipped,
     Warning,
     Fault,
 }
@@ -53,6 +55,10 @@ impl Report {
 
     pub(super) fn ok(&mut self, subject: &str, message: String) {
         self.add(Level::Ok, subject, message, None);
+    }
+
+    pub(super) fn skipped(&mut self, subject: &str, reason: &str) {
+        self.add(Level::Skipped, subject, format!("not checked: {reason}"), None);
     }
 
     pub(super) fn warning(&mut self, subject: &str, message: String) {
@@ -102,6 +108,7 @@ impl Report {
         for finding in &self.findings {
             let (mark, style) = match finding.level {
                 Level::Ok => ("ok", GOOD),
+                Level::Skipped => ("skipped", DIM),
                 Level::Warning => ("warning", WARN),
                 Level::Fault => ("fault", BAD),
             };

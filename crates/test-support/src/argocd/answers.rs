@@ -214,7 +214,7 @@ impl Inside {
             json!({"group": group, "version": "v1", "kind": kind, "namespace": "uyou", "name": "more", "status": app.sync})
         }));
         let mut summary = json!({});
-        if !images.is_empty() && app.children.is_empty() {
+        if !images.is_empty() && (app.children.is_empty() || app.images.is_some()) {
             summary["images"] = json!(images);
         }
         if !app.children.is_empty() && !is_old {
