@@ -27,6 +27,21 @@ fn check(workplace: &Workplace, arguments: &str) -> Answer {
 }
 
 #[test]
+fn config_repository_over_ssh_needs_no_key_yet() {
+    let workplace = with_copy();
+    workplace.git(&["-C", "work", "remote", "add", "origin", "ssh://git@git.example.com/uyou/config.git"]);
+    run(&mut workplace.tagrelay("init work --yes --public-url https://hooks.example.com/")).expect_code(0);
+    let text = written(&workplace);
+    for part in [
+        "url = \"ssh://git@git.example.com/uyou/config.git\"",
+        "ssh_key = { env = \"GIT_SSH_KEY\" }",
+        "known_hosts = \"known_hosts\"",
+    ] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+}
+
+#[test]
 fn proposals_for_the_example_platform_pass_check() {
     let workplace = with_copy();
     let url = format!("file://{}", workplace.path("platform.git").display());
