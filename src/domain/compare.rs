@@ -172,16 +172,6 @@ pub fn compare(subject: &Subject<'_>, other: &Other, facts: &dyn Facts) -> Fact<
         if let Some(ordering) = known!(build_time(subject, other, facts, &mut silent)) {
             return Fact::Known(result(subject, other, (ordering, Criterion::BuildTime), &silent));
         }
-        // A follow rule makes its update when the source changes, also when the source goes back to an older version.
-        if !later && subject.cause == Cause::Follow {
-            let text = format!(
-                "{}, {}, may be newer: no criterion orders the two ({}); promote it if it is not",
-                other.version.short(),
-                other.place(),
-                silent.join("; ")
-            );
-            return Fact::Known(Comparison { ordering: Ordering::Less, by: Criterion::Arrival, text });
-        }
         if !later && may_have_come_before(subject, other) {
             let text = format!(
                 "{}, {}, was announced between two catch-up rounds, and no criterion shows which of the two is newer ({}): \

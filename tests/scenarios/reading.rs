@@ -257,7 +257,7 @@ async fn events_are_filtered_by_environment_cause_and_time() {
             "state=x",
             "`state` is `x`: use one of `queued`, `pending`, `waiting`, `committed`, `unchanged`, `superseded`, `refused`, `failed`",
         ),
-        ("cause=x", "`cause` is `x`: use one of `push`, `catch-up`, `promotion`, `rollback`"),
+        ("cause=x", "`cause` is `x`: use one of `push`, `catch-up`, `promotion`, `rollback`, `follow`"),
         ("since=x", "`since`: `x` is no time; write 2h, or 2026-11-20T12:00:00Z"),
     ] {
         let (status, problem) = fleet.api("GET", &format!("/events?{query}"), None).await;

@@ -91,9 +91,8 @@ impl Relay {
             Err(error) => return Ok(Err(error)),
         };
         if self.branch_of(environment).is_none_or(|branch| branch.snapshot().is_none()) {
-            // The files of the environment are not known yet: no application is found by them, and no gate may open for that.
-            let reason = format!("the branch of {environment} has not been read yet");
-            return Ok(Err(ArgoCdError::Unexpected(reason)));
+            // The files of the environment are not known yet. Its recorded applications are kept, and an empty list keeps gates closed.
+            return Ok(Ok(Observed::default()));
         }
         let mut mine: HashSet<ApplicationName> =
             self.members(following, environment, &sight).into_iter().map(|member| member.app.name.clone()).collect();

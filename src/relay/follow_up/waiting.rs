@@ -15,7 +15,7 @@ use crate::domain::{
 use crate::policy::{GatePolicy, GateScope};
 use crate::relay::matrix::versions;
 use crate::relay::{Branch, Environment, Relay, UpdateMode};
-use crate::store::{GateLook, GateResult, NewRequest, NewRequestedUpdate, StoreError};
+use crate::store::{GateLook, GateResult, HistoryFilter, NewRequest, NewRequestedUpdate, StoreError};
 use crate::telemetry::SpanKind;
 use tagrelay_image::{Repository, Version};
 
@@ -24,6 +24,9 @@ const LOOK: Duration = Duration::from_secs(15);
 
 /// How many open updates of a place are compared.
 const MAX_OPEN: u32 = 100;
+
+/// How many changes of the source are searched for the order of two versions.
+const HISTORY: u32 = 200;
 
 /// What the task remembers of its last look.
 #[derive(Default)]
@@ -232,24 +235,61 @@ impl Relay {
             if open.iter().any(|open| open.cause == Cause::Follow && is_same(&open.version, version)) {
                 continue;
             }
-            self.make_followed(target, source, repository, version, running).await?;
+            let went_back = self.went_back(source, &repository, version, &running).await?;
+            self.make_followed((target, source), repository, (version, went_back), running).await?;
         }
         Ok(())
     }
 
+    /// Whether the source went back to `version`, by hand or by a rollback: a running version came to the source after it. The follow
+    /// rule makes its update only now, so the order of arrival does not show that.
+    async fn went_back(
+        &self,
+        source: &str,
+        repository: &Repository,
+        version: &Version,
+        running: &[Version],
+    ) -> Result<bool, StoreError> {
+        let filter = HistoryFilter {
+            environment: Some(source.to_owned()),
+            repository: Some(repository.clone()),
+            before: None,
+            limit: HISTORY,
+        };
+        let history = self.0.store.history(&filter).await?;
+        let landed = |wanted: &Version| {
+            let landed = history.iter().rev().find(|change| is_same(&change.version, wanted));
+            landed.and_then(|change| change.finished_at)
+        };
+        let was_replaced = history.iter().any(|change| change.old.as_ref().is_some_and(|old| is_same(old, version)));
+        let came = match landed(version) {
+            Some(at) => at,
+            // It was there before all that the history knows.
+            None if was_replaced => Timestamp::MIN,
+            // It was written by hand just now.
+            None => return Ok(false),
+        };
+        Ok(running.iter().any(|running| landed(running).is_some_and(|at| at > came)))
+    }
+
     async fn make_followed(
         &self,
-        target: &Environment,
-        source: &str,
+        (target, source): (&Environment, &str),
         repository: Repository,
-        version: &Version,
+        (version, went_back): (&Version, bool),
         running: Vec<Version>,
     ) -> Result<(), StoreError> {
         let brought = self.0.store.brought(source, &repository, version).await?;
         let digest = version.digest().cloned().or_else(|| brought.and_then(|update| update.version.digest().cloned()));
         let version = Version::from_parts(version.tag().cloned(), digest).unwrap_or_else(|| version.clone());
         let span = self.0.traces.begin(SpanKind::Internal, "follow environment", None);
-        let update = NewRequestedUpdate { repository, version, state: UpdateState::Unverified, reason: None, running };
+        let (state, reason) = if went_back {
+            let reason = format!("{source} went back to it; promote it if {} is to go back, too", target.name);
+            (UpdateState::Refused, Some(reason))
+        } else {
+            (UpdateState::Unverified, None)
+        };
+        let update = NewRequestedUpdate { repository, version, state, reason, running };
         let fingerprint = format!("follow {source} {} {}", update.repository, update.version);
         self.0
             .store
