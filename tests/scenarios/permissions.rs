@@ -3,19 +3,21 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use tagrelay_test_support::fleet::READ_TOKEN;
+use tagrelay_test_support::fleet::{Fleet, READ_TOKEN};
 
 const REPLAY_TOKEN: &str = "replayer-token-77b2";
 
+/// Starts a fleet with a token that may only replay.
+async fn with_replayer() -> Fleet {
+    let token = format!(
+        "\n[[api_token]]\nname = \"replayer\"\ntoken = {{ value = \"{REPLAY_TOKEN}\" }}\npermissions = [\"replay\"]\n"
+    );
+    crate::fleet().service("user-service").settings(&token).start().await
+}
+
 #[tokio::test]
 async fn missing_permission_is_answered_before_an_id_is_looked_up() {
-    let fleet = crate::fleet()
-        .service("user-service")
-        .settings(&format!(
-            "\n[[api_token]]\nname = \"replayer\"\ntoken = {{ value = \"{REPLAY_TOKEN}\" }}\npermissions = [\"replay\"]\n"
-        ))
-        .start()
-        .await;
+    let fleet = with_replayer().await;
     for (token, method, path) in [
         (READ_TOKEN, "DELETE", "/holds/01J"),
         (READ_TOKEN, "DELETE", "/freezes/01J"),
@@ -32,13 +34,7 @@ async fn missing_permission_is_answered_before_an_id_is_looked_up() {
 
 #[tokio::test]
 async fn replay_without_permission_to_read_tells_nothing_of_the_event() {
-    let fleet = crate::fleet()
-        .service("user-service")
-        .settings(&format!(
-            "\n[[api_token]]\nname = \"replayer\"\ntoken = {{ value = \"{REPLAY_TOKEN}\" }}\npermissions = [\"replay\"]\n"
-        ))
-        .start()
-        .await;
+    let fleet = with_replayer().await;
     // A tag that no rule accepts.
     let (status, answer) = fleet.deliver("user-service", "latest").await;
     assert_eq!(status, 202, "{answer}");

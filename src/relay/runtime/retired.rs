@@ -21,6 +21,13 @@ const AT_ONCE: u32 = 1000;
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(600);
 
 pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
+    let known: Vec<String> = relay.0.branches.iter().flat_map(Branch::environment_names).collect();
+    // Once for each generation: a name that comes back must not find the soak times of before.
+    if !known.is_empty()
+        && let Err(error) = relay.0.store.forget_version_runs_elsewhere(&known).await
+    {
+        tracing::error!(%error, "the versions that removed environments ran stay recorded");
+    }
     while !*stopped.borrow() {
         if let Err(error) = relay.end_retired().await {
             tracing::error!(%error, "updates of removed environments cannot be ended; retrying");

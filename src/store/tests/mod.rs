@@ -21,6 +21,7 @@ mod requests;
 mod starts;
 mod statements;
 mod upgrade;
+mod version_runs;
 mod writer;
 
 struct Fixture {
